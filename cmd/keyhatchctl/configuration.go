@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -16,7 +17,7 @@ import (
 // A devConfiguration is the part of a dev container's configuration that up checks and shows.
 type devConfiguration struct {
 	mounts []mount
-	// dangers contains a line for each property with which the configuration can control the host.
+	// dangers contains a line for each property that can act outside of the container.
 	dangers []string
 }
 
@@ -42,13 +43,13 @@ func (d devcontainerCommand) readConfiguration(ctx context.Context) (devConfigur
 	if err != nil {
 		return devConfiguration{}, fmt.Errorf("devcontainer read-configuration failed: %w:\n%s%s", err, out, stderr.String())
 	}
-	return parseConfiguration(out)
+	return parseConfiguration(out, d.environment)
 }
 
 // parseConfiguration parses the output of devcontainer read-configuration. It decodes objects as
 // maps, because encoding/json ignores the case of a struct's keys, and untrusted code can add a key
-// in another case.
-func parseConfiguration(out []byte) (c devConfiguration, err error) {
+// in another case. environment is the environment of devcontainer read-configuration.
+func parseConfiguration(out []byte, environment []string) (c devConfiguration, err error) {
 	var top, configuration, merged, workspace map[string]json.RawMessage
 	if err := json.Unmarshal(out, &top); err != nil {
 		return c, errors.New("devcontainer read-configuration printed unexpected output: not the expected JSON")
@@ -76,23 +77,68 @@ func parseConfiguration(out []byte) (c devConfiguration, err error) {
 			c.mounts = append(c.mounts, m)
 		}
 	}
-	for _, property := range []struct {
-		object       map[string]json.RawMessage
-		name, danger string
-	}{
-		{configuration, "initializeCommand", "this command runs on this machine"},
-		{configuration, "runArgs", "the arguments for the container engine can give the container access to this machine"},
-		{configuration, "dockerComposeFile", "keyhatchctl does not check Compose files, which can mount any path"},
-		{merged, "privileged", "the container can control this machine"},
-		{merged, "capAdd", "the container gets more rights"},
-		{merged, "securityOpt", "this can remove protections of the container"},
-	} {
-		value := string(property.object[property.name])
-		if !slices.Contains([]string{"", "null", "false", `""`, "[]", "{}"}, value) {
-			c.dangers = append(c.dangers, fmt.Sprintf("! dev container: dangerous: %s: %s: %s\n", property.name, property.danger, cli.Printable(value)))
+	mask := localEnvReplacer(environment)
+	for _, object := range []map[string]json.RawMessage{configuration, merged} {
+		for _, name := range slices.Sorted(maps.Keys(object)) {
+			value := string(object[name])
+			masked := mask.Replace(value)
+			_, isConfigured := configuration[name]
+			if !isConfigured && slices.Contains(defaultValues, value) || slices.Contains(checkedProperties, name) ||
+				slices.Contains(harmlessProperties, name) && masked == value {
+				continue
+			}
+			line := fmt.Sprintf("! dev container: %s: %s\n", cli.PrintableWord(name), cli.Printable(masked))
+			if !slices.Contains(c.dangers, line) {
+				c.dangers = append(c.dangers, line)
+			}
 		}
 	}
 	return c, nil
+}
+
+// defaultValues contains the values with which the Dev Container CLI adds properties to the merged
+// configuration if nothing sets them.
+var defaultValues = []string{"false", `{"cpus":null,"memory":"-Infinity","storage":"-Infinity"}`}
+
+// checkedProperties contains the properties that up checks, and the path of devcontainer.json.
+var checkedProperties = []string{"mounts", "workspaceMount", "configFilePath"}
+
+// harmlessProperties contains the properties of devcontainer.json and of the merged configuration
+// that act only in the container or in the editor, if they contain no value of the environment of
+// this machine. The effects of the Features are properties of the merged configuration.
+var harmlessProperties = strings.Fields(`
+	$schema name image features overrideFeatureInstallOrder containerEnv remoteEnv workspaceFolder
+	forwardPorts portsAttributes otherPortsAttributes customizations remoteUser containerUser updateRemoteUserUID
+	userEnvProbe overrideCommand shutdownAction init entrypoints waitFor
+	onCreateCommand updateContentCommand postCreateCommand postStartCommand postAttachCommand
+	onCreateCommands updateContentCommands postCreateCommands postStartCommands postAttachCommands`)
+
+// minMaskedValue is the minimum length of a value that localEnvReplacer replaces, in bytes. Shorter
+// values are probably no secrets, and can be a part of any text.
+const minMaskedValue = 8
+
+// localEnvReplacer returns a replacer for JSON that contains values of the environment. The Dev
+// Container CLI replaces ${localEnv:NAME} with such a value, which can be a secret. The replacer
+// restores the variable.
+func localEnvReplacer(environment []string) *strings.Replacer {
+	variables := map[string]string{} // the key is the value of the variable
+	for _, entry := range environment {
+		if name, value, _ := strings.Cut(entry, "="); len(value) >= minMaskedValue {
+			var encoded strings.Builder
+			enc := json.NewEncoder(&encoded)
+			enc.SetEscapeHTML(false) // JSON.stringify does not escape & and <
+			enc.Encode(value)        // encoding strings cannot fail
+			text := strings.TrimSuffix(strings.TrimPrefix(encoded.String(), `"`), "\"\n")
+			variables[text] = "${localEnv:" + name + "}"
+		}
+	}
+	// A value can be a part of another value.
+	values := slices.SortedFunc(maps.Keys(variables), func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, value := range values {
+		pairs = append(pairs, value, variables[value])
+	}
+	return strings.NewReplacer(pairs...)
 }
 
 // hasKeyhatchMount reports whether there is a mount at containerDir. The container engine would

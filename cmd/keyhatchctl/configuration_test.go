@@ -19,8 +19,8 @@ func TestConfigurationKeysAreExact(t *testing.T) {
 		`{"configuration": {}, "workspace": {"workspaceMount": ` + mountText + `, "WorkspaceMount": ""}, "mergedConfiguration": {}}`,
 		`{"configuration": {}, "workspace": {"workspaceMount": "", "additionalMountString": ` + mountText + `}, "mergedConfiguration": {"mounts": null}}`,
 	} {
-		c, err := parseConfiguration([]byte(output))
-		if err != nil || !slices.Equal(c.mounts, want) || len(c.dangers) > 0 {
+		c, err := parseConfiguration([]byte(output), nil)
+		if err != nil || !slices.Equal(c.mounts, want) {
 			t.Errorf("%s: %v, %v", output, c, err)
 		}
 	}
@@ -31,36 +31,65 @@ func TestConfigurationKeysAreExact(t *testing.T) {
 		`{"configuration": {}, "workspace": {}, "mergedConfiguration": {"mounts": {}}}`,
 		`{"configuration": {}, "workspace": {}, "mergedConfiguration": {"mounts": ["type=glob,source=/a,target=/x"]}}`,
 	} {
-		if c, err := parseConfiguration([]byte(output)); err == nil {
+		if c, err := parseConfiguration([]byte(output), nil); err == nil {
 			t.Errorf("%s: no error: %v", output, c)
 		}
 	}
 }
 
-// TestConfigurationDangers checks the lines about properties that can control the host. Each such
-// property must have a line, which must not contain control characters.
+// TestConfigurationDangers checks that each property that can act outside of the container has a
+// line with its complete value, also if its value is empty or the property is unknown. Properties
+// that act only in the container have no line.
 func TestConfigurationDangers(t *testing.T) {
-	c, err := parseConfiguration([]byte(`{
-		"configuration": {"initializeCommand": {"a": "touch \u001b[2J"}, "InitializeCommand": "x", "runArgs": ["--pid=host"], "dockerComposeFile": "c.yml"}, "workspace": {},
-		"mergedConfiguration": {"privileged": true, "capAdd": ["ALL"], "securityOpt": ["seccomp=unconfined"]}}`))
-	if err != nil {
-		t.Fatal(err)
+	parse := func(configuration, merged string) string {
+		t.Helper()
+		output := `{"configuration": ` + configuration + `, "workspace": {}, "mergedConfiguration": ` + merged + `}`
+		c, err := parseConfiguration([]byte(output), []string{"SHORT=abc", "HOME=/home/operator", "MY_TOKEN=tripwire\"/home/operator", `QUOTED=tripwire2"`, "SRC=/home/operator/src", "AND=one&two&three"})
+		if err != nil {
+			t.Fatalf("%s: %v", output, err)
+		}
+		return strings.Join(c.dangers, "")
 	}
-	if len(c.dangers) != 6 {
-		t.Errorf("got %d lines, want 6", len(c.dangers))
-	}
-	lines := strings.Join(c.dangers, "")
-	for _, want := range []string{"initializeCommand: ", `touch \`, `runArgs: `, `["--pid=host"]`, `dockerComposeFile: `, `privileged: `, `capAdd: `, `securityOpt: `} {
-		if !strings.Contains(lines, want) {
-			t.Errorf("the lines do not contain %q:\n%s", want, lines)
+	for configuration, want := range map[string]string{
+		`"initializeCommand": {"a": "touch \u001b[2J\n\u202e"}`:       `initializeCommand: {"a": "touch \u001b[2J\n\u202e"}`,
+		"\"initializeCommand\": \"touch \u202e\"":                     `initializeCommand: "\"touch \u202e\""`,
+		`"initializeCommand": ""`:                                     `initializeCommand: ""`,
+		`"runArgs": ["--pid=host"]`:                                   `runArgs: ["--pid=host"]`,
+		`"runArgs": ["` + strings.Repeat("x", 5000) + `"]`:            `runArgs: ["` + strings.Repeat("x", 5000) + `"]`,
+		`"dockerComposeFile": []`:                                     `dockerComposeFile: []`,
+		`"dockerComposeFile": null`:                                   `dockerComposeFile: null`,
+		`"dockerComposeFile": false`:                                  `dockerComposeFile: false`,
+		`"build": {"dockerfile":"Dockerfile","options":["--output"]}`: `build: {"dockerfile":"Dockerfile","options":["--output"]}`,
+		`"appPort": "0.0.0.0:22:22"`:                                  `appPort: "0.0.0.0:22:22"`,
+		`"hostRequirements": {"gpu":true}`:                            `hostRequirements: {"gpu":true}`,
+		`"privileged": false`:                                         `privileged: false`,
+		`"Image": "x"`:                                                `Image: "x"`,
+		`"unknown property": 1`:                                       `"unknown\x20property": 1`,
+		`"containerEnv": {"X":"a tripwire\"/home/operator"}`:          `containerEnv: {"X":"a ${localEnv:MY_TOKEN}"}`,
+		`"features": {"x":{"token":"tripwire2\""}}`:                   `features: {"x":{"token":"${localEnv:QUOTED}"}}`,
+		`"runArgs": ["/home/operator/src/x", "one&two&three"]`:        `runArgs: ["${localEnv:SRC}/x", "${localEnv:AND}"]`,
+		`"remoteEnv": {"X":"/home/operator/bin"}`:                     `remoteEnv: {"X":"${localEnv:HOME}/bin"}`,
+		`"runArgs": ["-eX=tripwire2\""]`:                              `runArgs: ["-eX=${localEnv:QUOTED}"]`,
+		`"build": {"args":{"X":"tripwire\"/home/operator"}}`:          `build: {"args":{"X":"${localEnv:MY_TOKEN}"}}`,
+	} {
+		want = "! dev container: " + want + "\n"
+		// The merged configuration repeats the properties.
+		if got := parse("{"+configuration+"}", "{"+configuration+"}"); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", configuration, got, want)
 		}
 	}
-	if strings.Contains(lines, "\x1b") {
-		t.Errorf("the lines contain a control character: %q", lines)
+	// The image and the Features add properties to the merged configuration.
+	if got, want := parse(`{}`, `{"privileged": true, "init": false, "capAdd": ["ALL"], "securityOpt": ["seccomp=unconfined"]}`),
+		"! dev container: capAdd: [\"ALL\"]\n! dev container: privileged: true\n! dev container: securityOpt: [\"seccomp=unconfined\"]\n"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
 	}
-	c, err = parseConfiguration([]byte(`{"configuration": {"initializeCommand": "", "runArgs": []}, "workspace": {}, "mergedConfiguration": {"privileged": false, "capAdd": null}}`))
-	if err != nil || len(c.dangers) > 0 {
-		t.Errorf("got lines for empty properties: %v, %v", c.dangers, err)
+	if got, want := parse(`{"privileged": false}`, `{"privileged": true}`),
+		"! dev container: privileged: false\n! dev container: privileged: true\n"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	if got := parse(`{"name": "x", "image": "x", "features": {"a": {}}, "mounts": ["type=volume,source=v,target=/home/operator"], "configFilePath": "/home/operator/x", "containerEnv": {"X":"abc"}, "postCreateCommand": "x", "customizations": {"vscode": {}}}`,
+		`{"name": "x", "privileged": false, "hostRequirements": {"cpus":null,"memory":"-Infinity","storage":"-Infinity"}, "init": true, "postCreateCommands": ["x"], "entrypoints": ["x"]}`); got != "" {
+		t.Errorf("got lines for harmless properties: %s", got)
 	}
 }
 

@@ -73,6 +73,9 @@ func parseMount(raw json.RawMessage) (m mount, err error) {
 	default:
 		return m, fmt.Errorf("unknown type %q", m.kind)
 	}
+	if m.kind == "bind" && m.source == "" {
+		return m, errors.New("the source is missing") // podman would mount the path target of the host
+	}
 	if !filepath.IsAbs(m.target) || strings.Contains(m.target, "$") {
 		return m, errors.New("the target must be an absolute path without variables")
 	}

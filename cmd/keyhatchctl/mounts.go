@@ -55,7 +55,6 @@ func (c mountCheck) checkMounts(mounts []mount) (outside []string, err error) {
 			}
 		}
 	}
-	slices.Sort(outside) // the order of a volume's options is random
 	return outside, nil
 }
 
@@ -65,7 +64,8 @@ func (c mountCheck) checkPath(path string) (real string, err error) {
 	real, err = resolve(path)
 	// Compare also the texts of the paths, because this user may have no permission to resolve the
 	// links in the runtime directory. With .., the text does not show where an unresolved link leads.
-	if !strings.Contains(path, "..") && (c.isOwn(path) || c.isOwn(real)) {
+	isMissing := errors.Is(err, fs.ErrNotExist)
+	if !strings.Contains(path, "..") && (c.isOwn(path) || (err == nil || isMissing) && c.isOwn(real)) {
 		return "", nil
 	}
 	if realProject, projectErr := resolve(c.projectDir); projectErr == nil && err == nil && real == realProject {
@@ -79,8 +79,8 @@ func (c mountCheck) checkPath(path string) (real string, err error) {
 		err = fmt.Errorf("the configuration of the dev container mounts %s, which would give the container access to the admin socket or to another project: remove this mount", cli.PrintableWord(path))
 	case c.projectsDir != "" && overlaps(path, real, c.projectsDir):
 		err = fmt.Errorf("the configuration of the dev container mounts %s, which would give the container access to the declared projects: remove this mount", cli.PrintableWord(path))
-	case errors.Is(err, fs.ErrNotExist):
-		err = nil
+	case isMissing && real == filepath.Clean(path):
+		err = nil // no link leads to this path
 	case err != nil:
 		err = fmt.Errorf("cannot check the mount of %s: %w", cli.PrintableWord(path), err)
 	}

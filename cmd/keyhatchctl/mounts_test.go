@@ -26,6 +26,8 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		"run/keyhatch/projects/api": "0123", "run/keyhatch/projects/team": "4567", "run/keyhatch/devcontainers/id": "../projects/0123",
 		"run/keyhatch/devcontainers/other": "../projects/4567", "admin": "run/keyhatch/admin", "alias": "run/keyhatch/projects/0123",
 		"api/projects": "../run/keyhatch/projects", "api/out": "/usr/lib", "api/loop": "loop", "api/${devcontainerId}": "../run/keyhatch/admin",
+		"api/cwd": "/proc/self/cwd/..", "api/fd": "/dev/fd/0", "api/dangling": "none",
+		"api/own": "/proc/self/cwd" + strings.Repeat("/..", 20) + run + "/projects/api",
 	} {
 		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
 			t.Fatal(err)
@@ -69,6 +71,15 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		text("type=bind,source=ROOT/api/out/../../run/keyhatch/admin,target=/x"): false,
 		text("type=bind,source=ROOT/api/../shared,target=/x"):                    true,
 		text("type=bind,source=ROOT/api/loop,target=/x"):                         false, // cannot be resolved
+		text("type=bind,source=ROOT/api/cwd,target=/x"):                          false, // the link leads elsewhere in another process
+		text("type=bind,source=ROOT/api/own,target=/x"):                          false,
+		text("type=bind,source=ROOT/api/fd,target=/x"):                           false,
+		text("type=bind,source=/proc/self/root/usr,target=/x"):                   false,
+		text("type=bind,source=/proc/self/cwd/../none,target=/x"):                false,
+		text("type=bind,source=/proc,target=/x"):                                 false,
+		text("type=bind,source=ROOT/api/dangling,target=/x"):                     false,
+		text("type=bind,source=ROOT/api/dangling/x,target=/x"):                   false,
+		text("type=bind,source=ROOT/api/none,target=/x"):                         true,
 		text("type=bind,source=ROOT/api/${devcontainerId},target=/x"):            false,
 		text("type=bind,source=ROOT/api/${localWorkspaceFolder},target=/x"):      false,
 		text("type=bind,source=$HOME/x,target=/x"):                               false, // a variable for Compose
@@ -79,6 +90,12 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		text("type=bind,source=ROOT/run/keyhatch2/admin,target=/x"):              true,
 		text("type=bind,source=/usr,target=/x,consistency=cached"):               true,
 		object(`{"type": "bind", "source": "/usr", "target": "/x", "x": 1}`):     true,
+
+		// podman mounts the target if a bind mount has no source.
+		text("type=bind,target=/x"):                              false,
+		text("type=bind,source=,target=/x"):                      false,
+		object(`{"type": "bind", "target": "/x"}`):               false,
+		object(`{"type": "bind", "source": "", "target": "/x"}`): false,
 
 		// Volumes.
 		text("type=volume,source=data,target=/x"):                                       true,
@@ -138,8 +155,10 @@ func TestMountsOutsideOfProject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(root+"/api", 0o755); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{"/api", "/outside"} {
+		if err := os.Mkdir(root+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.Symlink("../outside", root+"/api/link"); err != nil {
 		t.Fatal(err)
@@ -172,13 +191,17 @@ func TestMountThatUserCannotSeeIsRefused(t *testing.T) {
 	if err := os.Symlink(root+"/run/admin", private+"/link"); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink(private+"/link/../.."+root+"/run/projects/api", root+"/api/own"); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Chmod(private, 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Chmod(private, 0o755) })
 	check := mountCheck{folder: root + "/api", projectDir: root + "/run/projects/api"}
 	for source, want := range map[string]string{
-		"/api/private/link":                           "permission denied",
+		"/api/private/link": "permission denied",
+		"/api/own":          "admin socket", // private/link decides where this link leads
 		"/api/private/link/../../../run/projects/api": "admin socket", // the link decides where this path leads
 	} {
 		if _, err := check.checkMounts([]mount{{kind: "bind", source: root + source, target: "/x"}}); err == nil || !strings.Contains(err.Error(), want) {

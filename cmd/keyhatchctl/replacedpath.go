@@ -14,6 +14,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // maxLinks is the maximum number of symbolic links in a path, as in the kernel.
@@ -22,7 +23,8 @@ const maxLinks = 40
 // followLinks returns paths that lead to the same directory. The first path is path, which must
 // be absolute. In each further path, one more symbolic link is replaced with its target, so the
 // last path contains no symbolic link. After an error, for example because the directory does not
-// exist, the last path is the one that followLinks could not follow.
+// exist, the last path is the one that followLinks could not follow. followLinks refuses paths on
+// procfs, because links there, such as /proc/self/cwd, lead elsewhere in each process.
 func followLinks(path string) (paths []string, err error) {
 	paths = []string{filepath.Clean(path)}
 	resolved, rest := "/", strings.Split(path, "/")
@@ -41,6 +43,10 @@ func followLinks(path string) (paths []string, err error) {
 		if info.Mode()&fs.ModeSymlink == 0 {
 			if len(rest) > 0 && !info.IsDir() {
 				return paths, &fs.PathError{Op: "lstat", Path: next, Err: syscall.ENOTDIR}
+			}
+			var statfs unix.Statfs_t
+			if err := unix.Statfs(next, &statfs); err == nil && statfs.Type == unix.PROC_SUPER_MAGIC {
+				return paths, &fs.PathError{Op: "lstat", Path: next, Err: errors.New("the path leads through procfs")}
 			}
 			resolved = next
 			continue

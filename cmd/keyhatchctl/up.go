@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -41,14 +40,22 @@ project's socket and the keyhatch command into the container. Otherwise, up moun
 them. up does not change any file in the project. up passes the arguments after -- to
 devcontainer up.
 
-A devcontainer.json can run commands on this machine (initializeCommand) and pass any
-arguments to the container engine (runArgs). Start a dev container only if you trust
-its devcontainer.json. up shows these commands and arguments, and mounts of paths
-outside of DIR, on lines that begin with "!". up does not start the container if its
-configuration mounts the admin socket, the socket of another project, or the
-directory of the declared projects, or contains a mount that up cannot check. This
-check finds mistakes and simple edits, but is no sandbox for a hostile
-devcontainer.json. up does not check runArgs and Compose files, and does not notice if
+A devcontainer.json can run commands on this machine (initializeCommand), and pass any
+arguments to the container engine (runArgs, build). Start a dev container only if you
+trust its devcontainer.json. Before up changes a registration or starts the container,
+up prints a line that begins with "!" for each mount of a path outside of DIR, and for
+each property of devcontainer.json, of the Features, and of the image, except for
+properties that act only in the container or in the editor. A property that acts only
+there has a line if it contains a value of this machine's environment that has at least
+8 bytes. In the lines, up prints ${localEnv:NAME} in place of such values. If the
+registration does not change, up prints the lines, but does not ask, even if
+devcontainer.json has changed.
+
+up does not start the container if its configuration mounts the admin socket, the
+socket of another project, or the directory of the declared projects, or contains a
+mount or a volume that up cannot check. This check finds mistakes and simple edits,
+but is no sandbox for a hostile devcontainer.json. up does not check the values on the
+lines that begin with "!", for example runArgs and Compose files, and does not notice if
 devcontainer.json changes after the check.
 
 If the project's container already exists, the container keeps its old mounts. To
@@ -165,13 +172,12 @@ func (d devcontainerCommand) readChecked(ctx context.Context, check mountCheck) 
 	if err != nil {
 		return configuration, err
 	}
-	binds, err := d.volumeMounts(ctx, configuration.mounts)
-	if err != nil {
+	if err := d.checkVolumes(ctx, configuration.mounts); err != nil {
 		return configuration, err
 	}
-	outside, err := check.checkMounts(slices.Concat(configuration.mounts, binds))
+	outside, err := check.checkMounts(configuration.mounts)
 	for _, path := range outside {
-		configuration.dangers = append(configuration.dangers, fmt.Sprintf("! dev container: dangerous: mounts %s, which is outside of the project's directory\n", cli.PrintableWord(path)))
+		configuration.dangers = append(configuration.dangers, fmt.Sprintf("! dev container: mounts %s, which is outside of the project's directory\n", cli.PrintableWord(path)))
 	}
 	return configuration, err
 }

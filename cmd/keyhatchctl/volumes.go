@@ -6,15 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
-// volumeMounts returns the paths on the host from which the existing volumes in mounts were made,
-// as mounts. Docker Compose adds a prefix to the name of a volume, and devcontainer up replaces
-// variables in the name. volumeMounts does not find these volumes.
-func (d devcontainerCommand) volumeMounts(ctx context.Context, mounts []mount) (binds []mount, err error) {
+// A volume is the part of the engine's output about a volume that checkVolumes needs.
+type volume struct {
+	Driver  string
+	Options map[string]string
+}
+
+// checkVolumes returns an error for the first existing volume in mounts that can be made from a
+// directory on the host. Docker Compose adds a prefix to the name of a volume, and devcontainer up
+// replaces variables in the name. checkVolumes does not find these volumes.
+func (d devcontainerCommand) checkVolumes(ctx context.Context, mounts []mount) error {
 	for _, m := range mounts {
 		if m.source == "" || !m.isVolume() || strings.Contains(m.source, "$") {
 			continue
@@ -25,33 +32,35 @@ func (d devcontainerCommand) volumeMounts(ctx context.Context, mounts []mount) (
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok && strings.Contains(strings.ToLower(string(exit.Stderr)), "no such volume") {
 			continue
 		}
-		var volumes []struct{ Options map[string]string }
+		var volumes []volume
 		if err == nil {
 			err = json.Unmarshal(out, &volumes)
 		}
-		if err != nil {
-			if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-				err = fmt.Errorf("%w: %s", err, cli.Printable(strings.TrimSpace(string(exit.Stderr))))
-			}
-			return nil, fmt.Errorf("cannot check the volume %s: %w", cli.PrintableWord(m.source), err)
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			err = fmt.Errorf("%w: %s", err, cli.Printable(strings.TrimSpace(string(exit.Stderr))))
 		}
 		for _, volume := range volumes {
-			for _, option := range volume.Options {
-				// The option o can contain several paths. :/path is a path on a server.
-				for value := range strings.FieldsFuncSeq(option, func(r rune) bool { return r == '=' || r == ',' }) {
-					if !strings.HasPrefix(value, "/") {
-						continue
-					}
-					for path := range strings.SplitSeq(value, ":") {
-						if strings.HasPrefix(path, "/") {
-							binds = append(binds, mount{kind: "bind", source: path, target: m.target})
-						}
-					}
-				}
+			if !volume.isSafe() {
+				err = errors.New("it can be a directory of this machine, because it has a driver or options that keyhatchctl does not know: use a volume without options")
 			}
 		}
+		if err != nil {
+			return fmt.Errorf("cannot check the volume %s: %w", cli.PrintableWord(m.source), err)
+		}
 	}
-	return binds, nil
+	return nil
+}
+
+// isSafe reports whether the volume is certainly not a directory of the host outside of the
+// engine's own directory.
+func (v volume) isSafe() bool {
+	for name, value := range v.Options {
+		// With bind or move, mount ignores the type. podman ignores the case of the names.
+		if !slices.Contains([]string{"type", "device", "o"}, name) || name == "o" && (strings.Contains(value, "bind") || strings.Contains(value, "move")) {
+			return false
+		}
+	}
+	return v.Driver == "local" && (len(v.Options) == 0 || slices.Contains([]string{"tmpfs", "nfs", "nfs4", "cifs"}, v.Options["type"]))
 }
 
 // engine returns the command of the container engine, which the operator can choose with

@@ -39,10 +39,16 @@ func TestUpRefusesMountsOfRuntimeDirectory(t *testing.T) {
 					t.Fatal(err)
 				}
 			}},
-		{name: "an existing volume with a device", properties: `"mounts": ["type=volume,source=` + filepath.Base(h.dir) + `,target=/adm"]`, want: "admin socket", prepare: func(t *testing.T, dir string) {
+		{name: "an existing volume with a device", properties: `"mounts": ["type=volume,source=` + filepath.Base(h.dir) + `,target=/adm"]`, want: "it can be a directory of this machine", prepare: func(t *testing.T, dir string) {
 			mustOutput(t, h.command("docker", "volume", "create", "--opt", "type=none", "--opt", "o=bind", "--opt", "device="+admin, filepath.Base(h.dir)))
 			t.Cleanup(func() { output(h.command("docker", "volume", "rm", filepath.Base(h.dir))) })
 		}},
+		{name: "a link through procfs", properties: `"mounts": ["type=bind,source=${localWorkspaceFolder}/l,target=/adm"]`, want: "procfs", prepare: func(t *testing.T, dir string) {
+			if err := os.Symlink("/proc/self/cwd/../none", dir+"/l"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{name: "a bind mount without a source", properties: `"mounts": ["type=bind,target=` + admin + `"]`, want: "the source is missing"},
 		{name: "a git worktree", args: []string{"--mount-git-worktree-common-dir"}, want: "admin socket", prepare: func(t *testing.T, dir string) {
 			relative, err := filepath.Rel(dir, h.runtimeDir+"/x/y")
 			if err != nil {
