@@ -145,15 +145,18 @@ var dotenvQuoted = quotedForm{
 
 // The names in these regular expressions are the same as in parseDotenv.
 var (
-	dotenvEntry      = regexp.MustCompile(`^(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=\s*[^=\s]`)
+	dotenvEntry      = regexp.MustCompile(`^(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=(=*|\s*)[^=\s]`)
 	emptyDotenvEntry = regexp.MustCompile(`^(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=$`)
 )
 
-// isDotenvEntry returns false for the last line of a base64 text, which can end with = or ==.
-func isDotenvEntry(previous, row string) bool {
-	previous, row = strings.TrimSpace(previous), strings.TrimSpace(row)
+// isDotenvEntry returns false for the last line of a base64 text, which can end with = or ==. In a PEM
+// text, this line precedes the line -----END. The other lines of a PEM text can have any length, for
+// example 70 in a private key of OpenSSH.
+func isDotenvEntry(rows []string, i int) bool {
+	row := strings.TrimSpace(rows[i])
+	isPEMEnd := i+1 < len(rows) && strings.HasPrefix(rows[i+1], "-----END ")
 	return dotenvEntry.MatchString(row) ||
-		emptyDotenvEntry.MatchString(row) && !strings.HasPrefix(previous, "-----BEGIN ") && !isBase64End(previous, row)
+		emptyDotenvEntry.MatchString(row) && !isPEMEnd && !isBase64End(strings.TrimSpace(rows[i-1]), row)
 }
 
 // anotherName matches an unquoted value that contains another NAME=, as in A=a B=b. A shell would set
