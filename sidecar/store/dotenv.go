@@ -119,8 +119,9 @@ var onlyPadding = regexp.MustCompile(`^[^\s=#]*==+[\\"';,]*\s*($|\s#)`)
 
 // base64Text matches a text that ends with at least 32 characters of base64 or base64url, without
 // padding. The usual sizes of the first line of a divided base64 text are 64 and 76. base64Text also
-// matches a prefix such as Basic or base64:, and a backslash that continues a line in a shell.
-var base64Text = regexp.MustCompile(`(?:^|[\s:])([A-Za-z0-9+/_-]{32,})\\?$`)
+// matches a prefix such as Basic, base64:, {SSHA}, AccountKey=, or the one of a data URI, and a backslash
+// that continues a line in a shell.
+var base64Text = regexp.MustCompile(`(?:^|[\s:,=}])([A-Za-z0-9+/_-]{32,})\\?$`)
 
 // base64End matches the last line of a divided base64 text that ends with one =.
 var base64End = regexp.MustCompile(`^([A-Za-z0-9+/_-]*=)[\\;,]?$`)

@@ -98,6 +98,9 @@ func BadStores() []BadStore {
 		badFile("a.env", "A="+strings.Repeat("TRIPWIRE", 8)+"\nTRI=,\n", "line 2", "base64"),
 		badFile("a.env", "A="+strings.Repeat("TRIPWIRE", 8)+"\\\nTRI=\\\n", "line 2", "base64"),
 		badFile("a.env", "A=base64:"+strings.Repeat("TRIPWIRE", 8)+"\nTRI=\n", "line 2", "base64"),
+		badFile("a.env", "A=data:x;base64,"+strings.Repeat("TRIPWIRE", 8)+"\nTRI=\n", "line 2", "base64"),
+		badFile("a.env", "A={SSHA}"+strings.Repeat("TRIPWIRE", 8)+"\nTRI=\n", "line 2", "base64"),
+		badFile("a.env", "A=AccountKey="+strings.Repeat("TRIPWIRE", 8)+"\nTRI=\n", "line 2", "base64"),
 		badFile("a.env", "A=Basic "+strings.Repeat("TRIPWIRE", 8)+"\nTRI=\n", "line 2", "base64"),
 		// These texts contain two variables in one line.
 		badFile("a.env", "B=1\nexport A=TRIPWIRE C=TRIPWIRE\n", "line 2", "the value contains another NAME="),
