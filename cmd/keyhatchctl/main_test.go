@@ -153,8 +153,8 @@ func TestErrorsHaveHints(t *testing.T) {
 		{pingResponse, `{"ok":false,"code":"project_exists","message":"there"}`, "there", " projects"},
 		{pingResponse, `{"ok":false,"code":"project_unknown","message":"gone"}`, "gone", " projects"},
 		{pingResponse, `{"ok":false,"code":"manifest_invalid","message":"line 1"}`, "line 1", "correct the manifest"},
-		{pingResponse, `{"ok":false,"code":"invalid_payload","message":"bad"}`, "bad", "did not change anything"},
-		{pingResponse, `{"ok":false,"code":"payload_too_large","message":"big"}`, "big", "did not change anything"},
+		{pingResponse, `{"ok":false,"code":"invalid_payload","message":"bad"}`, "bad", "its secrets have not changed"},
+		{pingResponse, `{"ok":false,"code":"payload_too_large","message":"big"}`, "big", "its secrets have not changed"},
 		{pingResponse, `{"ok":false,"code":"internal_error","message":"odd"}`, "odd", ""},
 	} {
 		socket := fakeBroker(t, func(op, _ string) string {
