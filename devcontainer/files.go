@@ -21,7 +21,8 @@ type File struct {
 
 // DeclaredFiles returns the files that the approved manifest declares, sorted by the
 // secret's name. If only is not nil, DeclaredFiles omits the files of all secrets that are
-// not in only. home replaces ~ at the beginning of a path.
+// not in only. home replaces ~ at the beginning of a path. DeclaredFiles refuses two files with the same
+// path.
 func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home string) (files []File, err error) {
 	for _, name := range info.Allowlist {
 		injection := info.Secrets[name]
@@ -38,6 +39,11 @@ func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home stri
 				return nil, fmt.Errorf("cannot render %s: the declared path begins with ~/, but HOME is not an absolute path", name)
 			}
 			path = filepath.Join(home, rest)
+		}
+		for _, other := range files {
+			if other.Path == path {
+				return nil, fmt.Errorf("cannot render %s: the secrets %s and %s have the same path %s", name, other.Name, name, path)
+			}
 		}
 		files = append(files, File{name, path, fs.FileMode(mode), injection.Template})
 	}

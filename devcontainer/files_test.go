@@ -28,6 +28,12 @@ func TestDeclaredFiles(t *testing.T) {
 	if got, err := DeclaredFiles(info, []schema.SecretName{"A", "g"}, ""); err != nil || len(got) != 1 || got[0] != want[1] {
 		t.Errorf("%v, %v", got, err)
 	}
+	// Both secrets must not be written to the same path.
+	m = parseManifest(t, `{f: {as: file, path: ~/d/f}, g: {as: file, path: /home/me/d/f}}`)
+	info = schema.InfoResponse{Allowlist: m.Allowlist(), Secrets: m.Injections()}
+	if _, err := DeclaredFiles(info, nil, "/home/me/"); err == nil || !strings.Contains(err.Error(), "the secrets f and g have the same path /home/me/d/f") {
+		t.Errorf("error %v, want an error about the same path", err)
+	}
 	for _, home := range []string{"", "me"} {
 		if _, err := DeclaredFiles(info, nil, home); err == nil || !strings.Contains(err.Error(), "f: the declared path begins with ~/") {
 			t.Errorf("HOME=%s: error %v, want an error about the path that begins with ~/", home, err)

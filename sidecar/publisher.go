@@ -26,7 +26,7 @@ type publisher struct {
 	// of the broker, after another client has replaced the set, and after a request to push an
 	// unchanged set. Only compare the pointer, because the memory of the set can already be freed.
 	pushed     *store.LockedSet
-	hasPushed  bool   // true after the first push that the broker accepted
+	hasPushed  bool   // true after the first push that this broker process accepted
 	instanceID string // identifies the broker process that returned the last status
 	// generation is the broker's generation number after the last successful push. If there
 	// was no push to this broker process, it is the generation number in the first status.
@@ -119,7 +119,7 @@ func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	p.isCleared = status.InstanceID == p.instanceID && p.generation != 0 && status.Generation == 0
 	switch {
 	case status.InstanceID != p.instanceID:
-		p.instanceID, p.pushed, p.generation = status.InstanceID, nil, status.Generation
+		p.instanceID, p.pushed, p.hasPushed, p.generation = status.InstanceID, nil, false, status.Generation
 		if p.isRefused {
 			p.yieldUntil = time.Now().Add(reconnectTime)
 		}
@@ -232,22 +232,32 @@ func (p *publisher) handleDisconnect() (hadWorked bool) {
 	return hadWorked
 }
 
-// clearBroker removes all secrets from the broker. If the broker has accepted no push of this
-// sidecar, or has refused the last push, clearBroker does nothing, because the secrets belong to
-// another sidecar. If the request fails, clearBroker logs the error.
+// clearBroker removes all secrets from the broker. If the secrets are not from the last push of this
+// sidecar, clearBroker logs a warning instead, because the secrets belong to another client. If a request
+// fails, clearBroker logs the error.
 func (p *publisher) clearBroker() {
-	if !p.hasPushed || p.isRefused {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), maxRetryDelay)
 	defer cancel()
+	var err error
 	if p.connection.admin == nil {
-		if _, err := p.connection.dial(ctx, 0); err != nil {
-			p.log.Error("cannot remove the secrets from the broker on exit", "error", err)
-			return
-		}
+		_, err = p.connection.dial(ctx, 0)
 	}
-	if err := p.connection.call(func(admin *client.Admin) error { return admin.Clear(ctx) }); err != nil {
+	if err == nil {
+		err = p.connection.call(func(admin *client.Admin) error {
+			status, err := admin.Status(ctx)
+			isOwn := p.hasPushed && status.InstanceID == p.instanceID && status.Generation == p.generation
+			if err != nil || status.Generation == 0 {
+				return err
+			}
+			if !isOwn {
+				p.log.Warn("the secrets in the broker were not removed on exit, because they are not from the last push of this sidecar",
+					"secrets", status.SecretCount, "hint", "to remove the secrets, run keyhatchctl clear")
+				return nil
+			}
+			return admin.Clear(ctx)
+		})
+	}
+	if err != nil {
 		p.log.Error("cannot remove the secrets from the broker on exit", "error", err)
 	}
 }

@@ -46,8 +46,8 @@ type Config struct {
 	// the sidecar has reported that secrets are missing in the store, the signal confirms their
 	// removal. PushNow can be nil.
 	PushNow <-chan os.Signal
-	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run ends,
-	// unless the secrets belong to another sidecar.
+	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run ends, if these
+	// secrets are from the sidecar's last push.
 	ClearOnExit bool
 	Log         *slog.Logger
 

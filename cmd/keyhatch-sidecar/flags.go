@@ -39,6 +39,12 @@ func addDirFlag(c *cobra.Command) func() (store.Dir, error) {
 func addStoreFlags(c *cobra.Command) (flags *pflag.FlagSet, getStores func() (store.Merged, error)) {
 	flags = pflag.NewFlagSet("", pflag.ContinueOnError)
 	defer c.Flags().AddFlagSet(flags)
+	c.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 { // the error does not contain the argument, because a command can contain a secret
+			return cli.UsageErrorf("unexpected argument: write --store before each store")
+		}
+		return nil
+	}
 	storeArgs := flags.StringArray("store", nil, "`STORE` to read: "+storeForms()+"; repeat the flag to merge stores (required)")
 	format := flags.String("format", "", "`FORMAT` of an exec:COMMAND store, or of a file:PATH store with an unknown extension: dotenv, yaml, or json")
 	watchArgs := flags.StringArray("watch", nil, "watch the file or directory `PATH`, and run the command of an exec:COMMAND store again when PATH changes; repeat the flag to watch several paths")

@@ -31,9 +31,10 @@ pushing the changes of all other secrets.
 
 If another directory replaces the directory of a dir:PATH store and secrets are missing in
 the new directory, for example after an unmount, the broker keeps the old secrets of the
-store until no secret is missing, or until you send the signal SIGUSR1 to run. If another
-directory replaces the directory of a bundle and fields are missing, the broker keeps the
-old bundle until no field is missing, or until you send SIGUSR1 to run.
+store until no secret is missing, or until you send the signal SIGUSR1 to run. If a file
+system is mounted or unmounted over a bundle, or if another directory replaces the target of
+a linked bundle, and fields are missing, the broker keeps the old bundle until no field is
+missing, or until you send SIGUSR1 to run.
 
 After keyhatchctl clear, the broker has no secrets until the store changes, or until the
 broker or run restarts. To make run push the store even if nothing has changed, send the
@@ -61,7 +62,7 @@ pushes the changes of all other secrets.`,
 	storeFlags, getStore := addStoreFlags(c)
 	getSocket := addSocketFlags(c)
 	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "interval at which to read the store even if no file event arrived (network file systems send no events)")
-	c.Flags().StringVar(&onExit, "on-exit", "keep", "`ACTION` for the broker's secrets when the sidecar exits: keep or clear")
+	c.Flags().StringVar(&onExit, "on-exit", "keep", "`ACTION` for the broker's secrets when the sidecar exits: keep, or clear if they are from this sidecar's last push")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if onExit != "keep" && onExit != "clear" {
 			return cli.UsageErrorf("--on-exit must be keep or clear")

@@ -142,12 +142,14 @@ func writeDotenv(w *strings.Builder, entries []string) error {
 // looksLikeEntries reports whether a line of value could look like another NAME=value. keyhatch-sidecar
 // then refuses the value, unless the value is in one line.
 func looksLikeEntries(value string) bool {
-	isPEM := strings.HasPrefix(value, "-----BEGIN ") && !equalsInLine.MatchString(value)
-	return strings.Contains(value, "\n") && strings.Contains(value, "=") && !isPEM
+	if strings.HasPrefix(value, "-----BEGIN ") {
+		value = pemPadding.ReplaceAllString(value, "\n")
+	}
+	return strings.Contains(value, "\n") && strings.Contains(value, "=")
 }
 
-// equalsInLine matches a = that does not belong to the = at the end of a line.
-var equalsInLine = regexp.MustCompile(`=[^=\n]`)
+// pemPadding matches the = at the end of a PEM text, which do not look like an entry.
+var pemPadding = regexp.MustCompile(`=+\n-----END `)
 
 // isSafeUnquoted reports whether value needs no quotes in any variant of the dotenv format.
 func isSafeUnquoted(value string) bool {

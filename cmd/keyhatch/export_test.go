@@ -88,6 +88,9 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 	manifest := "schema_version: 1\nproject: api\nsecrets:\n"
 	for i := range 1000 {
 		name, value := fmt.Sprintf("V%03d", i), randomValue(random, i)
+		if i < len(pemValues) {
+			value = pemValues[i]
+		}
 		values[name] = value
 		manifest += "  " + name + ":\n"
 		if utf8.ValidString(value) {
@@ -149,12 +152,21 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 	})
 }
 
+// pemValues are PEM texts, and texts that begin like PEM texts.
+var pemValues = []string{
+	"-----BEGIN A-----\n" + strings.Repeat("YWFhYWFh\n", 2) + "YWE=\n-----END A-----\n",
+	"-----BEGIN A-----\n" + strings.Repeat("aGFsbG8", 10) + "\nYWE=\n-----END A-----",
+	"-----BEGIN A-----\nB=\nYWE=\n-----END A-----\n",
+	"-----BEGIN A-----\nYWE=\n-----END A-----\nB=\n",
+	"-----BEGIN A-----\nexport B =\n-----END A-----\n",
+}
+
 // randomValue returns a value without NUL bytes. Every fourth value consists of random
 // bytes. The other values consist of characters that shells and parsers often handle wrongly.
 func randomValue(random *rand.Rand, index int) string {
 	pieces := []string{"'", `"`, "$", "`", "\\", "\n", "\r", "\t", " ", "#", "=", "!", "*", "~", "{", "}", ";", "&", "|", "<", ">",
 		"(", ")", "[", "]", "%", "é", "\u2028", "$(id)", "${HOME}", `\n`, `\1`, "''", "a", "Z", "0", "\x01", "\x7f",
-		"\nA=b", "\nexport A= \n", "-----BEGIN A-----\nYQ=\n"}
+		"\nA=b", "\nexport A= \n", "-----BEGIN A-----\nYQ=\n", "-----END A-----\n"}
 	var b strings.Builder
 	for range random.IntN(24) {
 		if index%4 == 0 {

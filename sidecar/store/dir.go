@@ -42,8 +42,8 @@ type Dir struct {
 // the rule that it violates. The error never contains the content of a file. If another directory has
 // replaced the directory, and the new directory does not contain all secrets of the old directory,
 // the error wraps ErrReplaced. If this happens to a bundle because a file system was mounted or unmounted,
-// or because the bundle is a symbolic link, Read uses the old value of the bundle. In a volume of
-// Kubernetes, it uses the new value.
+// or because the bundle is a symbolic link and its target was replaced, Read uses the old value of the
+// bundle. In a volume of Kubernetes, it uses the new value.
 func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, d.listFiles, d.readFiles)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
@@ -68,7 +68,9 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	}
 	for path, id := range l.bundles {
 		name := schema.SecretName(filepath.Base(path))
-		if old := previous.dirs[path].ID; old != "" && old != id && lacksFields(r.Set[name], previous.Set[name]) && !slices.Contains(unusable, name) {
+		// Only a change of the store can replace a link by a directory that is no mount point.
+		replacesLink := id == l.dir && strings.HasPrefix(previous.dirs[path].ID, linkIn(l.dir))
+		if old := previous.dirs[path].ID; old != "" && old != id && !replacesLink && lacksFields(r.Set[name], previous.Set[name]) && !slices.Contains(unusable, name) {
 			r.Unusable[path] = reasonReplacedBundle
 			unusable = append(unusable, name)
 		}
@@ -101,6 +103,9 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	}
 	return r, nil
 }
+
+// linkIn returns the beginning of the text that identifies a linked bundle of the directory dir.
+func linkIn(dir string) string { return "link in " + dir + " to " }
 
 // lacksFields reports whether a field of the bundle old is missing in the bundle value.
 func lacksFields(value, old Value) bool {
@@ -169,10 +174,15 @@ func (d Dir) listDir(l *listing, bundle string) error {
 		case info.IsDir() && bundle != "":
 			l.addUnusable(name, path, reasonDirInBundle)
 		case info.IsDir():
-			l.bundles[path] = l.addDir(info) + birthTime(path)
-			if link, err := os.Readlink(path); err == nil && strings.HasPrefix(link, dataLink+"/") || err != nil && !isMountPoint(path) {
-				l.bundles[path] = l.dir
+			id := l.addDir(info) + birthTime(path)
+			link, err := os.Readlink(path)
+			switch {
+			case strings.HasPrefix(link, dataLink+"/") || err != nil && !isMountPoint(path):
+				id = l.dir
+			case err == nil:
+				id = linkIn(l.dir) + id
 			}
+			l.bundles[path] = id
 			if err := d.listDir(l, name); errors.Is(err, fs.ErrNotExist) {
 				return asUnstable(err)
 			} else if err != nil {

@@ -119,8 +119,9 @@ var onlyPadding = regexp.MustCompile(`^[^\s=#]*==+[\\"';,]*\s*($|\s#)`)
 
 // base64Text matches a text that ends with at least 32 characters of base64 or base64url, without
 // padding. The usual sizes of the first line of a divided base64 text are 64 and 76. base64Text also
-// matches a prefix such as Basic or base64:, and a backslash that continues a line in a shell.
-var base64Text = regexp.MustCompile(`(?:^|[\s:])([A-Za-z0-9+/_-]{32,})\\?$`)
+// matches a prefix such as Basic, base64:, {SSHA}, AccountKey=, or the one of a data URI, and a backslash
+// that continues a line in a shell.
+var base64Text = regexp.MustCompile(`(?:^|[\s:,=}])([A-Za-z0-9+/_-]{32,})\\?$`)
 
 // base64End matches the last line of a divided base64 text that ends with one =.
 var base64End = regexp.MustCompile(`^([A-Za-z0-9+/_-]*=)[\\;,]?$`)
@@ -145,15 +146,18 @@ var dotenvQuoted = quotedForm{
 
 // The names in these regular expressions are the same as in parseDotenv.
 var (
-	dotenvEntry      = regexp.MustCompile(`^(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=\s*[^=\s]`)
+	dotenvEntry      = regexp.MustCompile(`^(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=(=*|\s*)[^=\s]`)
 	emptyDotenvEntry = regexp.MustCompile(`^(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=$`)
 )
 
-// isDotenvEntry returns false for the last line of a base64 text, which can end with = or ==.
-func isDotenvEntry(previous, row string) bool {
-	previous, row = strings.TrimSpace(previous), strings.TrimSpace(row)
+// isDotenvEntry returns false for the last line of a base64 text, which can end with = or ==. In a PEM
+// text, this line precedes the line -----END. The other lines of a PEM text can have any length, for
+// example 70 in a private key of OpenSSH.
+func isDotenvEntry(rows []string, i int) bool {
+	row := strings.TrimSpace(rows[i])
+	isPEMEnd := i+1 < len(rows) && strings.HasPrefix(rows[i+1], "-----END ")
 	return dotenvEntry.MatchString(row) ||
-		emptyDotenvEntry.MatchString(row) && !strings.HasPrefix(previous, "-----BEGIN ") && !isBase64End(previous, row)
+		emptyDotenvEntry.MatchString(row) && !isPEMEnd && !isBase64End(strings.TrimSpace(rows[i-1]), row)
 }
 
 // anotherName matches an unquoted value that contains another NAME=, as in A=a B=b. A shell would set

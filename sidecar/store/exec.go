@@ -5,11 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -85,7 +83,7 @@ func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	if previous == nil {
 		previous = &Reading{}
 	}
-	r.keepOldOfEmpty("exec", previous, slices.Collect(maps.Keys(previous.Set)), lines)
+	r.keepOldOfEmpty("exec", previous, lines)
 	r.checkPEM("exec")
 	return r, nil
 }

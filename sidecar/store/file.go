@@ -58,7 +58,7 @@ func (f File) readFile(l listing, previous *Reading) (*Reading, error) {
 		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
 	r.Set = set
-	r.keepOldOfEmpty(f.Path, previous, state.Names, lines)
+	r.keepOldOfEmpty(f.Path, previous, lines)
 	r.checkPEM(f.Path)
 	state.Names = slices.Collect(maps.Keys(r.Set))
 	r.files[f.Path] = state

@@ -16,7 +16,7 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	texts := store.Set{}
 	for name, text := range map[schema.SecretName]string{
 		"BARE": "a b", "HASH": "a#b", "COMMENT": "v", "EMPTY": "", "SINGLE": `a\n"$x`, "DOUBLE": "a\n\t\"\\$x`\\q",
-		"LINES": "one\ntwo: 2\n= 3\n", "KEY": "-----BEGIN KEY-----\naGFsbG8=\n" + strings.Repeat("aGFsbG8h", 8) + "\naGFsbG8=\nYQ==\n-----END KEY-----\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
+		"LINES": "one\ntwo: 2\n= 3\n", "KEY": "-----BEGIN KEY-----\naGFsbG8=\n-----END KEY-----\n" + strings.Repeat("aGFsbG8h", 8) + "\naGFsbG8=\nYQ==\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
 		"HASH_FIRST": "#a", "URL": "https://h/?a=1&b=2", "WORDS": "a =b; c", "BEFORE_COMMENT": "a", "SPACED": "dGVzdA==",
 		"BACKSLASH": `p\ w\"d\`, "DOLLAR": "a$'b'",
 		"ENDS": "one \t\ntwo \n", // each line of this value has white space before its newline
@@ -24,10 +24,12 @@ func TestParseReadsEveryFormat(t *testing.T) {
 		texts[name] = textValue(text)
 	}
 	dotenv := "# a comment\r\n#===\nBARE= a b \nHASH=a#b\nCOMMENT=v # c\nEMPTY=\nSINGLE='a\\n\"$x' # c\n" +
-		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo: 2\n= 3\n\"\nKEY='-----BEGIN KEY-----\naGFsbG8=\n" + strings.Repeat("aGFsbG8h", 8) + "\naGFsbG8=\nYQ==\n-----END KEY-----\n'\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n" +
-		"HASH_FIRST=#a\nURL=https://h/?a=1&b=2\nWORDS=a =b; c\nBEFORE_COMMENT=a # B=c\nSPACED = dGVzdA==\n" +
+		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo: 2\n= 3\n\"\nKEY='-----BEGIN KEY-----\naGFsbG8=\n-----END KEY-----\n" + strings.Repeat("aGFsbG8h", 8) + "\naGFsbG8=\nYQ==\n'\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n" +
+		"HASH_FIRST=#a\nURL=https://h/?a=1&b=2\nWORDS=a =b; c\nBEFORE_COMMENT=a # B=c\nSPACED = dGVzdA== # c\n" +
 		"BACKSLASH=p\\ w\\\"d\\\nDOLLAR=a$'b'\n" +
 		" export  ENDS = 'one \t\ntwo \n' \n"
+	row := strings.Repeat("aGFsbG8", 10) + "\n"
+	sshKey := "-----BEGIN OPENSSH PRIVATE KEY-----\n" + row + row + "aGFsbG8=\n-----END OPENSSH PRIVATE KEY-----\n"
 	bundle := store.Set{
 		"A": textValue("x\n"), "aws": bundleValue(map[schema.SecretName]string{"key": "k", "n": "5"}), "N": textValue("007"), "B": textValue("no"),
 	}
@@ -39,6 +41,8 @@ func TestParseReadsEveryFormat(t *testing.T) {
 		{store.Dotenv, dotenv, texts},
 		{store.Dotenv, "# none\n", store.Set{}},
 		{store.Dotenv, "A='" + strings.Repeat("aGFsbG8h", 8) + "\r\naGFsbG8=\r\n'\r\n", store.Set{"A": textValue(strings.Repeat("aGFsbG8h", 8) + "\r\naGFsbG8=\r\n")}},
+		// The rows of a private key of OpenSSH have 70 characters.
+		{store.Dotenv, "A=\"" + sshKey + "\"\n", store.Set{"A": textValue(sshKey)}},
 		{store.Dotenv, "\ufeffA=\ufeffx\n", store.Set{"A": textValue("\ufeffx")}},
 		{store.JSON, "\ufeff{\"A\": \"\ufeffx\"}", store.Set{"A": textValue("\ufeffx")}},
 		{store.YAML, "\ufeffA: x\n", store.Set{"A": textValue("x")}},

@@ -41,8 +41,9 @@ type listing struct {
 	dir   string // identifies the directory of a Dir and its file system
 	files []listedFile
 	// bundles contains the path of each bundle. If the bundle is a mount point or a symbolic link, bundles
-	// also contains a text that identifies the directory and its file system. Otherwise the text is dir,
-	// because only a change of the store, for example an edit, can replace the bundle's directory.
+	// also contains a text that identifies the directory and its file system (see linkIn). Otherwise the
+	// text is dir, because only a change of the store, for example an edit, can replace the bundle's
+	// directory.
 	bundles map[string]string
 	// misnamed contains the paths whose names cannot be names of secrets or fields.
 	misnamed []string

@@ -24,12 +24,12 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	stores := map[schema.SecretName]int{} // the index of the store that contains the name
 	var duplicates []schema.SecretName
 	for i, store := range m {
-		r, err := readWithTimeout(ctx, store, previous)
+		r, err := readWithTimeout(ctx, store, previous.part(i))
 		if err != nil {
 			if len(m) == 1 || ctx.Err() != nil || !previous.hasPart(i) {
 				return nil, err
 			}
-			r = previous.oldPart(i, err)
+			r = previous.part(i).afterFailure(i, err)
 			defer all.keepStates(previous)
 		}
 		for _, name := range slices.Sorted(maps.Keys(r.Set)) { // so that each read returns the same error
@@ -47,10 +47,19 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 		maps.Copy(all.PEMProblems, r.PEMProblems)
 		maps.Copy(all.files, r.files)
 		maps.Copy(all.dirs, r.dirs)
-		all.dirs[partName(i)] = dirState{Names: slices.Collect(maps.Keys(r.Set))}
 	}
+	// A store must not become the owner of a duplicate, because the old value is from another store.
+	owners := previous.owners(len(m))
 	for _, name := range duplicates {
 		all.keepOld(name, previous)
+		stores[name] = owners[name] // not used if there is no old value
+	}
+	parts := make([]dirState, len(m))
+	for name := range all.Set {
+		parts[stores[name]].Names = append(parts[stores[name]].Names, name)
+	}
+	for i, part := range parts {
+		all.dirs[partName(i)] = part
 	}
 	return all, nil
 }
@@ -126,13 +135,38 @@ func (r *Reading) hasPart(i int) bool {
 	return exists
 }
 
-// oldPart returns the secrets that r contains from the store with the index i of a Merged. err is the
-// reason why this store cannot be read now.
-func (r *Reading) oldPart(i int, err error) *Reading {
-	old := newReading()
-	for _, name := range r.dirs[partName(i)].Names {
-		old.keepOld(name, r)
+// owners returns the index of the store of a Merged from which r contains the value of each secret. count is
+// the number of stores.
+func (r *Reading) owners(count int) map[schema.SecretName]int {
+	owners := map[schema.SecretName]int{}
+	for i := range count {
+		if r.hasPart(i) {
+			for _, name := range r.dirs[partName(i)].Names {
+				owners[name] = i
+			}
+		}
 	}
+	return owners
+}
+
+// part returns a copy of r with only those secrets whose values are from the store with the index i of a
+// Merged. Otherwise a store with an unusable entry would use the old value of another store. If r does
+// not contain this store, part returns r.
+func (r *Reading) part(i int) *Reading {
+	if !r.hasPart(i) {
+		return r
+	}
+	part := &Reading{Set{}, r.State}
+	for _, name := range r.dirs[partName(i)].Names {
+		part.keepOld(name, r)
+	}
+	return part
+}
+
+// afterFailure returns the secrets of r, which is the old part of the store with the index i of a Merged.
+// err is the reason why this store cannot be read now.
+func (r *Reading) afterFailure(i int, err error) *Reading {
+	old := &Reading{r.Set, newState()}
 	prefix := storeFailed
 	if errors.Is(err, ErrUnstable) {
 		prefix = storeUnstable

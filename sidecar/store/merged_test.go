@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -126,3 +128,97 @@ func (o *otherStore) Read(context.Context, *Reading) (*Reading, error) {
 }
 func (o *otherStore) WatchDirs() []string      { return nil }
 func (o *otherStore) IsAffectedBy(string) bool { return false }
+
+// TestUnusableEntryDoesNotAdoptValueOfOtherStore removes a secret from one of two stores. The other store
+// contains an unusable entry with the same name, but it has never contained a value for it. The secret must
+// be removed.
+func TestUnusableEntryDoesNotAdoptValueOfOtherStore(t *testing.T) {
+	for name, create := range map[string]func(path string) error{
+		"link":   func(path string) error { return os.Symlink("/nonexistent", path) },
+		"empty":  func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"bundle": func(path string) error { writeFiles(t, path+"/key", "", path+"/id", "1"); return nil },
+		"dotenv": nil, "yaml": nil, "json": nil,
+	} {
+		first, second := Dir{Path: t.TempDir()}, t.TempDir()
+		writeFiles(t, first.Path+"/TOKEN", "old", first.Path+"/A", "1", second+"/B", "1")
+		var other Store = Dir{Path: second}
+		if create == nil {
+			text := map[string]string{"dotenv": "TOKEN=\nB=1\n", "yaml": "TOKEN: ''\nB: 1\n", "json": `{"TOKEN": "", "B": "1"}`}[name]
+			writeFiles(t, second+"/text", text)
+			other = Exec{Command: "cat " + filepath.Join(second, "text"), Format: Format(name), Timeout: time.Minute}
+		} else if err := create(second + "/TOKEN"); err != nil {
+			t.Fatal(err)
+		}
+		for _, merged := range []Merged{{first, other}, {other, first}} {
+			writeFiles(t, first.Path+"/TOKEN", "old")
+			values := readChain(t, merged, func() { writeFiles(t, first.Path+"/TOKEN", "new!") }, func() { os.Remove(first.Path + "/TOKEN") })
+			if want := []string{"old", "new!", ""}; !slices.Equal(values, want) {
+				t.Errorf("%s: TOKEN had the values %q, want %q", name, values, want)
+			}
+		}
+	}
+}
+
+// readChain reads a store once, and again after each change. It returns the value of TOKEN of each read,
+// or "" if there was no such secret.
+func readChain(t *testing.T, source Store, changes ...func()) (values []string) {
+	t.Helper()
+	var r *Reading
+	for _, change := range append([]func(){func() {}}, changes...) {
+		change()
+		var err error
+		if r, err = read(t, source, r); err != nil {
+			t.Fatal(err)
+		}
+		values = append(values, string(r.Set["TOKEN"].Bytes))
+	}
+	return values
+}
+
+// TestDuplicateDoesNotAdoptValueOfOtherStore creates a name of the first store in the second store, too. While
+// the name is a duplicate, the second store becomes empty or unreadable. After the first store has removed
+// the name, its value must not remain as a value of the second store.
+func TestDuplicateDoesNotAdoptValueOfOtherStore(t *testing.T) {
+	first, second := Dir{Path: t.TempDir()}, Dir{Path: t.TempDir() + "/second"}
+	remove := func() { os.Remove(first.Path + "/TOKEN") }
+	duplicate := func() { writeFiles(t, second.Path+"/TOKEN", "other") }
+	for name, breakSecond := range map[string]func(){
+		"empty":      func() { writeFiles(t, second.Path+"/TOKEN", "") },
+		"unreadable": func() { os.Rename(second.Path, second.Path+".hidden") },
+	} {
+		writeFiles(t, first.Path+"/TOKEN", "old", second.Path+"/B", "1")
+		os.Remove(second.Path + "/TOKEN")
+		merged := Merged{first, second}
+		values := readChain(t, merged, duplicate, breakSecond, remove)
+		if want := []string{"old", "old", "old", ""}; !slices.Equal(values, want) {
+			t.Errorf("%s: TOKEN had the values %q, want %q", name, values, want)
+		}
+	}
+}
+
+// TestDuplicateKeepsOwner creates a name of the second store in the first store, too. While the name is a
+// duplicate, the second store becomes unreadable. Merged must keep the old value of the second store.
+func TestDuplicateKeepsOwner(t *testing.T) {
+	first, second := Dir{Path: t.TempDir()}, Dir{Path: t.TempDir() + "/second"}
+	writeFiles(t, first.Path+"/A", "1", second.Path+"/TOKEN", "old")
+	values := readChain(t, Merged{first, second},
+		func() { writeFiles(t, first.Path+"/TOKEN", "other") },
+		func() { os.Rename(second.Path, second.Path+".hidden") },
+		func() { os.Remove(first.Path + "/TOKEN") },
+		func() { os.Rename(second.Path+".hidden", second.Path) },
+		func() { os.Remove(second.Path + "/TOKEN") })
+	if want := []string{"old", "old", "old", "old", "old", ""}; !slices.Equal(values, want) {
+		t.Errorf("TOKEN had the values %q, want %q", values, want)
+	}
+}
+
+// writeFiles writes a list of paths and texts. It creates missing directories.
+func writeFiles(t *testing.T, pathsAndTexts ...string) {
+	t.Helper()
+	for i := 0; i < len(pathsAndTexts); i += 2 {
+		if err := os.MkdirAll(filepath.Dir(pathsAndTexts[i]), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeAll(t, pathsAndTexts[i], pathsAndTexts[i+1])
+	}
+}

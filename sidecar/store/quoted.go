@@ -6,8 +6,8 @@ import "regexp"
 // value then ends at the opening quote of a later value, and contains other secrets.
 type quotedForm struct {
 	entry string // the form of an entry, for errors
-	// isEntry reports whether a line looks like an entry. previous is the line before.
-	isEntry func(previous, row string) bool
+	// isEntry reports whether the line with the index i looks like an entry.
+	isEntry func(rows []string, i int) bool
 	// trailing matches what can follow a closing quote in its line. A # directly after a quote begins
 	// no comment. This quote is probably the opening quote of a value that begins with #.
 	trailing  *regexp.Regexp
@@ -22,9 +22,9 @@ func (f quotedForm) check(line int, source, trailing string) error {
 		return errorAtLine(line, "unexpected text after the closing quote")
 	}
 	rows := f.lineBreak.Split(source, -1)
-	for i, row := range rows[1:] {
-		if f.isEntry(rows[i], row) {
-			return errorAtLine(line, `the quoted value contains line %d, which looks like another %s: close the quote, or write the value in one line, in double quotes and with \n for each newline`, line+1+i, f.entry)
+	for i := 1; i < len(rows); i++ {
+		if f.isEntry(rows, i) {
+			return errorAtLine(line, `the quoted value contains line %d, which looks like another %s: close the quote, or write the value in one line, in double quotes and with \n for each newline`, line+i, f.entry)
 		}
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -135,10 +134,9 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 // keepOldOfEmpty replaces empty values in r by the old values of their secrets, because an empty value
 // usually comes from an edit or a command that has failed. It removes a secret without an old value
 // from r. A bundle without fields is an empty value. keepOldOfEmpty adds the name of each empty value
-// to r.Unusable. oldNames contains the names of the secrets that the same store had before. For a new
-// name in lines, keepOldOfEmpty adds the number of the line instead of the name, because the name can
-// be a part of a value that was divided into several lines.
-func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []schema.SecretName, lines map[schema.SecretName]int) {
+// to r.Unusable. For a new name in lines, keepOldOfEmpty adds the number of the line instead of the name,
+// because the name can be a part of a value that was divided into several lines.
+func (r *Reading) keepOldOfEmpty(source string, previous *Reading, lines map[schema.SecretName]int) {
 	for name, value := range r.Set {
 		var empty []string
 		if len(value.Fields) == 0 && len(value.Bytes) == 0 {
@@ -150,15 +148,12 @@ func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []sc
 			}
 		}
 		for _, path := range empty { // NAME, or BUNDLE/FIELD
-			if line, exists := lines[name]; exists && !slices.Contains(oldNames, name) {
+			_, isOld := previous.Set[name]
+			if line, exists := lines[name]; exists && !isOld {
 				path = fmt.Sprint("line ", line)
 			}
 			r.Unusable[source+": "+path] = ReasonEmptyValue
-		}
-		if len(empty) > 0 && slices.Contains(oldNames, name) {
 			r.keepOld(name, previous)
-		} else if len(empty) > 0 {
-			delete(r.Set, name)
 		}
 	}
 }

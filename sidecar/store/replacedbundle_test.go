@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"testing"
@@ -107,6 +108,41 @@ func TestEditsBetweenReadsTakeEffect(t *testing.T) {
 	r, err = read(t, dir, r)
 	if err != nil || r.HasReplaced() || len(fieldsOf(r)) != 1 || string(r.Set["aws"].Fields["key"]) != "new" {
 		t.Errorf("after the edits, the bundle has the fields %v and is replaced: %t; error %v", fieldsOf(r), r.HasReplaced(), err)
+	}
+}
+
+// TestLinkedBundleCanBecomeDirectory removes a linked bundle, and sets a bundle with fewer fields. The next read
+// must use the new bundle, because only a change of the store can replace the link by a directory. If the
+// directory of the store has also been replaced, as by a mount, the bundle must keep its old fields.
+func TestLinkedBundleCanBecomeDirectory(t *testing.T) {
+	for _, replaceStore := range []bool{false, true} {
+		dir, target := Dir{Path: t.TempDir() + "/store"}, t.TempDir()
+		writeFiles(t, dir.Path+"/A", "1", target+"/id", "old", target+"/key", "old")
+		if err := os.Symlink(target, dir.Path+"/aws"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := read(t, dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if replaceStore {
+			if err := os.Rename(dir.Path, dir.Path+".old"); err != nil {
+				t.Fatal(err)
+			}
+			writeFiles(t, dir.Path+"/A", "1", dir.Path+"/aws/key", "new")
+		} else if err := errors.Join(dir.Remove(t.Context(), "aws"), dir.SetBundle(t.Context(), "aws", map[string][]byte{"key": []byte("new")})); err != nil {
+			t.Fatal(err)
+		}
+		want := "new"
+		if replaceStore {
+			want = "old"
+		}
+		for range 2 {
+			r, err = read(t, dir, r)
+			if err != nil || r.HasReplaced() != replaceStore || string(r.Set["aws"].Fields["key"]) != want {
+				t.Fatalf("store replaced: %t: the bundle is replaced: %t, and has the fields %v; error %v", replaceStore, r.HasReplaced(), r.Set["aws"].Fields, err)
+			}
+		}
 	}
 }
 

@@ -101,7 +101,7 @@ func forEachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) erro
 
 var yamlQuoted = quotedForm{
 	entry:     "NAME: value",
-	isEntry:   func(_, row string) bool { return yamlEntry.MatchString(row) },
+	isEntry:   func(rows []string, i int) bool { return yamlEntry.MatchString(rows[i]) },
 	trailing:  regexp.MustCompile(`^($|[^#])`), // the YAML parser refuses most other characters
 	lineBreak: regexp.MustCompile("\r\n|[\r\n\u0085\u2028\u2029]"),
 }

@@ -49,7 +49,10 @@ func wrapUsageErrors(c *cobra.Command) {
 // these arguments.
 func argumentError(c *cobra.Command, args []string, err error) error {
 	required := requiredArguments(c.Use)
+	_, isOwn := errors.AsType[*Error](err)
 	switch {
+	case isOwn:
+		return err
 	case c.HasSubCommands() && len(args) > 0:
 		return unknownCommandError(c, args[0])
 	case len(args) < len(required):

@@ -84,6 +84,7 @@ func BadStores() []BadStore {
 		badFile("a.env", "A=\"TRIPWIRE\n0B='TRIPWIRE'\n\"\n", "line 1", "the quoted value contains line 2"),
 		badFile("a.env", "A=\"TRIPWIRE\nTRIPWIRE=\"\nC=1\n", "line 1", "the quoted value contains line 2"),
 		badFile("a.env", "A='TRIPWIRE\nexport  B = \nC='\n", "line 1", "the quoted value contains line 2"),
+		badFile("a.env", "A=\"TRIPWIRE\nB==TRIPWIRE\"\n", "line 1", "the quoted value contains line 2"),
 		// These texts contain a wrapped base64 text.
 		badFile("a.env", "B=1\nA="+strings.Repeat("TRIPWIRE", 8)+"\nTRIPWIREab==\n", "line 3", "base64"),
 		badFile("a.env", "A="+strings.Repeat("TRIPWIRE", 8)+"\r\nTRIPWIREabc=\r\n", "line 2", "base64"),
@@ -97,6 +98,9 @@ func BadStores() []BadStore {
 		badFile("a.env", "A="+strings.Repeat("TRIPWIRE", 8)+"\nTRI=,\n", "line 2", "base64"),
 		badFile("a.env", "A="+strings.Repeat("TRIPWIRE", 8)+"\\\nTRI=\\\n", "line 2", "base64"),
 		badFile("a.env", "A=base64:"+strings.Repeat("TRIPWIRE", 8)+"\nTRI=\n", "line 2", "base64"),
+		badFile("a.env", "A=data:x;base64,"+strings.Repeat("TRIPWIRE", 8)+"\nTRI=\n", "line 2", "base64"),
+		badFile("a.env", "A={SSHA}"+strings.Repeat("TRIPWIRE", 8)+"\nTRI=\n", "line 2", "base64"),
+		badFile("a.env", "A=AccountKey="+strings.Repeat("TRIPWIRE", 8)+"\nTRI=\n", "line 2", "base64"),
 		badFile("a.env", "A=Basic "+strings.Repeat("TRIPWIRE", 8)+"\nTRI=\n", "line 2", "base64"),
 		// These texts contain two variables in one line.
 		badFile("a.env", "B=1\nexport A=TRIPWIRE C=TRIPWIRE\n", "line 2", "the value contains another NAME="),
