@@ -78,7 +78,9 @@ func TestDotenvNeedsLittleMemory(t *testing.T) {
 	if err != nil || len(set) != 8000 {
 		t.Fatalf("Parse returned %d secrets and the error %v", len(set), err)
 	}
-	if used := after.TotalAlloc - before.TotalAlloc; used > 20*uint64(text.Len()) {
+	// A copy for each value would need about 4,000 times the size of the text. With the race detector,
+	// package regexp allocates memory for each match, about 250 times the size of the text in all.
+	if used := after.TotalAlloc - before.TotalAlloc; used > 1000*uint64(text.Len()) {
 		t.Errorf("Parse has allocated %d bytes for a text of %d bytes", used, text.Len())
 	}
 }
