@@ -67,20 +67,20 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 		}
 	}
 	for path, id := range l.bundles {
-		name := schema.SecretName(filepath.Base(path))
+		name, key := schema.SecretName(filepath.Base(path)), bundleKey(path)
 		// Only a change of the store can replace a link by a directory that is no mount point.
-		replacesLink := id == l.dir && strings.HasPrefix(previous.dirs[path].ID, linkIn(l.dir))
-		if old := previous.dirs[path].ID; old != "" && old != id && !replacesLink && lacksFields(r.Set[name], previous.Set[name]) && !slices.Contains(unusable, name) {
+		replacesLink := id == l.dir && strings.HasPrefix(previous.dirs[key].ID, linkIn(l.dir))
+		if old := previous.dirs[key].ID; old != "" && old != id && !replacesLink && lacksFields(r.Set[name], previous.Set[name]) && !slices.Contains(unusable, name) {
 			r.Unusable[path] = reasonReplacedBundle
 			unusable = append(unusable, name)
 		}
-		r.dirs[path] = dirState{ID: id}
+		r.dirs[key] = dirState{ID: id}
 	}
 	for _, name := range unusable {
 		r.keepOld(name, previous)
-		path := filepath.Join(d.Path, string(name))
-		if old, exists := previous.dirs[path]; exists {
-			r.dirs[path] = old
+		key := bundleKey(filepath.Join(d.Path, string(name)))
+		if old, exists := previous.dirs[key]; exists {
+			r.dirs[key] = old
 		}
 	}
 	if previous.Set == nil && len(r.Set) == 0 {
@@ -103,6 +103,10 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	}
 	return r, nil
 }
+
+// bundleKey returns the key of the bundle at path in State.dirs. It differs from the key of a store with
+// the same path.
+func bundleKey(path string) string { return path + "/" }
 
 // linkIn returns the beginning of the text that identifies a linked bundle of the directory dir.
 func linkIn(dir string) string { return "link in " + dir + " to " }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -32,8 +33,8 @@ type State struct {
 	PEMProblems map[string]PEMProblem
 
 	files map[string]fileState // by path
-	// dirs contains the state of each Dir and of each bundle in a Dir, by path. It also contains the
-	// names of the secrets in each store of a Merged, by partName.
+	// dirs contains the state of each Dir, by path, and of each bundle in a Dir, by bundleKey. It also
+	// contains the names of the secrets in each store of a Merged, by partName.
 	dirs map[string]dirState
 }
 
@@ -203,7 +204,8 @@ func (s State) AcceptReplaced(all bool) State {
 		return false
 	}
 	dirs := maps.Clone(s.dirs)
-	maps.DeleteFunc(dirs, func(path string, _ dirState) bool {
+	maps.DeleteFunc(dirs, func(key string, _ dirState) bool {
+		path := strings.TrimSuffix(key, "/")
 		// If a store was replaced, all of its bundles were replaced, too.
 		return filepath.IsAbs(path) && (all || isReplaced(path) || isReplaced(filepath.Dir(path)))
 	})

@@ -188,3 +188,25 @@ func TestReplacedBundleDuringRead(t *testing.T) {
 		t.Error("sameFiles does not compare the directories of bundles")
 	}
 }
+
+// TestBundleThatIsAlsoStore reads a store and, as a second store, the directory of one of its bundles.
+// A removed field must take effect immediately, because the directory was not replaced.
+func TestBundleThatIsAlsoStore(t *testing.T) {
+	outer := Dir{Path: t.TempDir()}
+	inner := Dir{Path: outer.Path + "/aws"}
+	if err := os.Mkdir(inner.Path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, stores := range []Merged{{outer, inner}, {inner, outer}} {
+		writeAll(t, inner.Path+"/id", "1")
+		writeAll(t, inner.Path+"/key", "1")
+		r, err := read(t, stores, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Remove(inner.Path + "/id")
+		if r, err = read(t, stores, r); err != nil || r.HasReplaced() || len(fieldsOf(r)) != 1 {
+			t.Errorf("the bundle has the fields %v, the problems are %v, error %v", fieldsOf(r), r.Unusable, err)
+		}
+	}
+}
