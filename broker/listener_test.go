@@ -6,29 +6,20 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
-	"golang.org/x/sys/unix"
 )
 
 // listenAs listens on a socket like a process of the user uid.
 func listenAs(t *testing.T, path string, uid int) net.Listener {
 	t.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	// Unlike syscall.Setresuid, these system calls change the uid of this thread only.
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
-		t.Fatal(errno)
-	}
-	listener, err := net.Listen("unix", path)
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), 0, ^uintptr(0)); errno != 0 {
-		panic(errno) // do not run other tests on a thread with the wrong uid
-	}
+	var listener net.Listener
+	var err error
+	testenv.AsUser(t, uid, func() { listener, err = net.Listen("unix", path) })
 	if err != nil {
 		t.Fatal(err)
 	}

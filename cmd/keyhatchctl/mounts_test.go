@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -180,10 +181,18 @@ func TestMountsOutsideOfProject(t *testing.T) {
 // TestMountThatUserCannotSeeIsRefused mounts a path in a directory that this user cannot search.
 // The container engine can search it, so a link there can lead to the admin socket.
 func TestMountThatUserCannotSeeIsRefused(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root can search all directories")
+	asUser := func(f func()) { f() }
+	if os.Geteuid() == 0 { // root can search all directories
+		asUser = func(f func()) { testenv.AsUser(t, 1000, f) }
 	}
-	root := t.TempDir()
+	root, err := os.MkdirTemp("", "kh") // another user cannot search the directory of t.TempDir
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	private := root + "/api/private"
 	if err := os.MkdirAll(private, 0o755); err != nil {
 		t.Fatal(err)
@@ -191,20 +200,21 @@ func TestMountThatUserCannotSeeIsRefused(t *testing.T) {
 	if err := os.Symlink(root+"/run/admin", private+"/link"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(private+"/link/../.."+root+"/run/projects/api", root+"/api/own"); err != nil {
+	if err := os.Symlink(private+"/link/../../../run/projects/api", root+"/api/own"); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(private, 0); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Chmod(private, 0o755) })
+	t.Cleanup(func() { os.Chmod(private, 0o700) })
 	check := mountCheck{folder: root + "/api", projectDir: root + "/run/projects/api"}
 	for source, want := range map[string]string{
 		"/api/private/link": "permission denied",
 		"/api/own":          "admin socket", // private/link decides where this link leads
 		"/api/private/link/../../../run/projects/api": "admin socket", // the link decides where this path leads
 	} {
-		if _, err := check.checkMounts([]mount{{kind: "bind", source: root + source, target: "/x"}}); err == nil || !strings.Contains(err.Error(), want) {
+		asUser(func() { _, err = check.checkMounts([]mount{{kind: "bind", source: root + source, target: "/x"}}) })
+		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", source, err)
 		}
 	}
