@@ -286,7 +286,6 @@ var dangerousVariables = []variableRule{
 	{"INFISICAL_DOMAIN", "infisical", connects},
 	{"INSTALL", "a build", runs},
 	{"JAVA", "a script", runs},
-	{"JAVACMD", "a script", runs},
 	{"JENKINS_URL", "jenkins-cli", connects},
 	{"JIRA_SERVER", "jira", connects},
 	{"JSR_URL", "deno", connects},
