@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,30 +82,13 @@ func TestRevocationOfUnservedProject(t *testing.T) {
 				p := m.startProcess()
 				m.register("web", "A")
 				p.kill()
-				// A directory with content in place of the link has the same effect as a
-				// container that blocks its directory.
-				link := filepath.Dir(m.projectSocket("api"))
-				target, err := os.Readlink(link)
-				if err == nil {
-					err = os.Remove(link)
-				}
-				if err == nil {
-					err = os.MkdirAll(link+"/x", 0o700)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				unblock := m.blockProject("api")
 				p = p.restart()
 				revoke(m)
 				p.applyDeclarations()
 				p.kill()
 				m.sync()
-				if err := os.RemoveAll(link); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Symlink(target, link); err != nil {
-					t.Fatal(err)
-				}
+				unblock()
 				if err := breakDir(m.dir + "/projects.d"); err != nil {
 					t.Fatal(err)
 				}
@@ -137,31 +121,33 @@ func TestRevocationAtStart(t *testing.T) {
 			m.register("web", "A")
 			p.kill()
 			revoke(m)
-			link := filepath.Dir(m.projectSocket("api"))
-			target, err := os.Readlink(link)
-			if err == nil {
-				err = os.Remove(link)
-			}
-			if err == nil {
-				err = os.MkdirAll(link+"/x", 0o700)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			unblock := m.blockProject("api")
 			p = p.restart()
 			m.expectRevoked("while the project is blocked")
 			p.kill()
 			m.sync()
-			if err := os.RemoveAll(link); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Symlink(target, link); err != nil {
-				t.Fatal(err)
-			}
+			unblock()
 			m.unmountDeclarations()
 			m.startProcess()
 			m.expectRevoked("after the second restart")
 		})
+	}
+}
+
+// blockProject replaces the link of a project by a directory with content. This has the same effect as
+// a container that blocks the directory of the project. unblock creates the link again.
+func (m *serviceManager) blockProject(name string) (unblock func()) {
+	m.t.Helper()
+	link := filepath.Dir(m.projectSocket(name))
+	target, err := os.Readlink(link)
+	if err := errors.Join(err, os.Remove(link), os.MkdirAll(link+"/x", 0o700)); err != nil {
+		m.t.Fatal(err)
+	}
+	return func() {
+		m.t.Helper()
+		if err := errors.Join(os.RemoveAll(link), os.Symlink(target, link)); err != nil {
+			m.t.Fatal(err)
+		}
 	}
 }
 

@@ -74,3 +74,47 @@ func TestClearKeepsSecretsOfOthers(t *testing.T) {
 		})
 	}
 }
+
+// TestClearOnExit stops a sidecar. The broker must lose its secrets only if ClearOnExit is true.
+func TestClearOnExit(t *testing.T) {
+	for _, clear := range []bool{false, true} {
+		h := newTestHost(t)
+		h.writeSecret("A", tripwire)
+		r := h.runSidecar(func(c *Config) { c.ClearOnExit = clear })
+		h.waitForNames("A")
+		r.stop()
+		if got := h.status().SecretCount; (got == 0) != clear {
+			t.Errorf("with ClearOnExit %v, the broker has %d secrets after the sidecar has ended", clear, got)
+		}
+	}
+}
+
+// TestRefusedSidecarDoesNotClear checks that a refused sidecar does not remove the secrets of
+// the other sidecar when it exits.
+func TestRefusedSidecarDoesNotClear(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	h.runSidecar(nil)
+	h.waitForNames("A")
+	refused := h.runSidecar(func(c *Config) { c.ClearOnExit = true })
+	refused.waitForLog(h, "the broker refuses this sidecar")
+	refused.stop()
+	if count := h.status().SecretCount; count != 1 {
+		t.Errorf("the broker has %d secrets after a refused sidecar has ended, want 1", count)
+	}
+}
+
+// TestSidecarWithoutPushDoesNotClear starts a second sidecar whose store does not exist. The second
+// sidecar never pushes, so it must not remove the secrets of the first sidecar when it exits.
+func TestSidecarWithoutPushDoesNotClear(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	h.runSidecar(nil)
+	h.waitForNames("A")
+	second := h.runSidecar(func(c *Config) { c.ClearOnExit, c.Store = true, store.Dir{Path: "/nonexistent"} })
+	second.waitForLog(h, "cannot read the store")
+	second.stop()
+	if count := h.status().SecretCount; count != 1 {
+		t.Errorf("the broker has %d secrets after the second sidecar has ended, want 1", count)
+	}
+}

@@ -34,12 +34,7 @@ func TestEmptyValueKeepsOldValue(t *testing.T) {
 			t.Parallel()
 			h := newTestHost(t)
 			path := h.dir + "/conf/secrets"
-			write := func(text string) {
-				storetest.WriteFile(path+".next", text)
-				if err := os.Rename(path+".next", path); err != nil {
-					t.Fatal(err)
-				}
-			}
+			write := func(text string) { replaceFile(t, path, text) }
 			write(fmt.Sprintf(c.format, tripwire+"a", tripwire+"b"))
 			source := store.Merged{c.source(path), store.Dir{Path: h.store}}
 			project := h.registerProject("A", "B")
@@ -125,12 +120,7 @@ func TestEmptyBundleKeepsOldValue(t *testing.T) {
 			t.Parallel()
 			h := newTestHost(t)
 			path := h.dir + "/conf/secrets"
-			write := func(text string) {
-				storetest.WriteFile(path+".next", text)
-				if err := os.Rename(path+".next", path); err != nil {
-					t.Fatal(err)
-				}
-			}
+			write := func(text string) { replaceFile(t, path, text) }
 			write(`{"A": {"x": "` + tripwire + `"}, "B": "1", "C": "1"}`)
 			project := h.registerProject("A", "B", "C")
 			r := h.runSidecar(func(c *Config) { c.Store = source(path) })
@@ -142,5 +132,14 @@ func TestEmptyBundleKeepsOldValue(t *testing.T) {
 				t.Errorf("CheckHealth returned %q", got)
 			}
 		})
+	}
+}
+
+// replaceFile renames a new file with the text to path.
+func replaceFile(t *testing.T, path, text string) {
+	t.Helper()
+	storetest.WriteFile(path+".next", text)
+	if err := os.Rename(path+".next", path); err != nil {
+		t.Fatal(err)
 	}
 }

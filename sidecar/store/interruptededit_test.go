@@ -188,14 +188,7 @@ func TestSetWritesValueBeforeFileHasName(t *testing.T) {
 // and must not change the store after the other edit has ended.
 func TestCanceledEditChangesNothing(t *testing.T) {
 	path := t.TempDir()
-	other, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
+	other := lockStore(t, path)
 	ctx, cancel := context.WithCancel(t.Context())
 	dir := store.Dir{Path: path, OnWait: cancel}
 	if err := dir.Set(ctx, "A", nil); !errors.Is(err, context.Canceled) {
@@ -244,14 +237,7 @@ func TestEditOfReplacedStoreChangesNothing(t *testing.T) {
 		} else if err := os.Rename(old, path); err != nil {
 			t.Fatal(err)
 		}
-		other, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer other.Close()
-		if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
-			t.Fatal(err)
-		}
+		other := lockStore(t, path)
 		dir := store.Dir{Path: path, OnWait: func() {
 			if err := replace(); err != nil {
 				t.Error(err)
@@ -304,4 +290,18 @@ func TestEditOfBundleKeepsNewField(t *testing.T) {
 			t.Errorf("%+v: the old directory remains: %v", c, err)
 		}
 	}
+}
+
+// lockStore locks the store at path, as an edit does. Close the returned file to unlock the store.
+func lockStore(t *testing.T, path string) *os.File {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
