@@ -53,6 +53,15 @@ func useStack(n int) int {
 // test closes the connection, and the session must end.
 func TestParkedSessionContinues(t *testing.T) {
 	e, path, parked := startParking(t, Config{})
+	t.Cleanup(func() { // this test has failed twice for an unknown reason
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for s := range e.sessions {
+			d := &s.conn.deadline
+			t.Logf("parked %d, now %v: active %v, parkAt %v, in the poller %v, %d wakes, deadline %v, timer %v",
+				parked.Load(), time.Now(), s.active, s.parkAt, s.conn.inPoller(), s.conn.wakes.Load(), d.time, d.timer)
+		}
+	})
 	c := dial(t, path)
 	lines := bufio.NewReader(c)
 	for range 3 {
